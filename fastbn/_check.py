@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastbn._kernels import runtime
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,9 +32,10 @@ def array(value: Any, name: str) -> NDArray[Any]:
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(f"{name} must be an array without a mask, got a masked array; fill it first")
         value = np.asarray(value)
-    if value.dtype not in FLOATS and value.dtype.newbyteorder("=") not in FLOATS:
-        raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
-    return value
+    array: NDArray[Any] = value
+    if array.dtype not in FLOATS and array.dtype.newbyteorder("=") not in FLOATS:
+        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
+    return array
 
 
 def axis(channel_axis: Any, shape: tuple[int, ...]) -> int:
@@ -87,22 +90,34 @@ def gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[A
 
 
 def out(
-    target: Any, like: NDArray[Any], name: str, *, also: NDArray[Any] | None = None, **inputs: NDArray[Any] | None
+    target: Any,
+    like: NDArray[Any],
+    name: str,
+    others: tuple[NDArray[Any] | None, ...] = (),
+    names: tuple[str, ...] = (),
+    also: NDArray[Any] | None = None,
 ) -> bool:
-    """Whether `target` is exactly `like` (or `also`, which is x); refused where it does not fit or overlaps."""
+    """Whether `target` is `like`, or `also` (which is x), element for element.
+
+    Refused where it does not fit, covers a part of them, or overlaps one of the `others`.
+    """
     if target is None:
         return False
-    if not isinstance(target, np.ndarray) or isinstance(target, np.ma.MaskedArray):
+    if type(target) is not np.ndarray and (
+        not isinstance(target, np.ndarray) or isinstance(target, np.ma.MaskedArray)
+    ):
         raise TypeError(f"out must be an ndarray, got {type(target).__name__}")
     if target.shape != like.shape:
         raise ValueError(f"out must have the shape of {name}, {like.shape}, got {target.shape}")
-    if target.dtype != like.dtype.newbyteorder("="):
+    if target.dtype is not like.dtype and target.dtype != like.dtype.newbyteorder("="):
         raise TypeError(f"out must have dtype {like.dtype.newbyteorder('=')}, got {target.dtype}")
     if not target.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
-    if target.size and not target.flags.c_contiguous and 0 in target.strides and _repeats(target):
+    if 0 in target.strides and any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
         raise ValueError(f"out must not repeat memory, got strides {target.strides}")
-    for other, values in inputs.items():
+    if runtime.apart(target, (like, also, *others)):
+        return False
+    for other, values in zip(names, others, strict=True):
         if values is not None and _overlap(target, values):
             raise ValueError(f"out must not overlap {other}")
     in_place = False
@@ -122,19 +137,8 @@ def same_memory(a: Any, b: NDArray[Any]) -> bool:
     )
 
 
-def _repeats(a: NDArray[Any]) -> bool:
-    return any(stride == 0 and n > 1 for stride, n in zip(a.strides, a.shape, strict=True))
-
-
 def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    if a is b:
-        return True
-    if not np.may_share_memory(a, b):
-        return False
-    try:
-        return np.shares_memory(a, b, max_work=1_000_000)
-    except np.exceptions.TooHardError:
-        return True
+    return a is b or (np.may_share_memory(a, b) and np.shares_memory(a, b))
 
 
 # Numbers
@@ -203,7 +207,7 @@ def threads_variable(text: str) -> int:
 
 
 def float_dtype(value: Any) -> np.dtype[Any]:
-    dtype = np.dtype(value)
+    dtype: np.dtype[Any] = np.dtype(value)
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32 or float64, got {dtype}")
     return dtype

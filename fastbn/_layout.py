@@ -40,6 +40,8 @@ def memory_order(x: NDArray[Any]) -> list[int]:
 
 
 def split(shape: Any, axis: int) -> View:
+    if len(shape) == 2:
+        return (shape[0], shape[1], 1) if axis == 1 else (1, shape[0], shape[1])
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
 
@@ -61,4 +63,6 @@ def beside(a: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
 
 def target(out: NDArray[Any] | None, like: NDArray[Any]) -> NDArray[Any]:
     """The array that a kernel writes: out itself where it has the memory order of `like`, else a new one."""
-    return out if out is not None and same_order(out, like) else np.empty_like(like)
+    if out is None:
+        return np.empty_like(like)
+    return out if out is like or same_order(out, like) else np.empty_like(like)

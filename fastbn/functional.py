@@ -39,11 +39,13 @@ class Cache:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        return self._stats[MEAN]
+        mean: NDArray[np.float64] = self._stats[MEAN]
+        return mean
 
     @property
     def invstd(self) -> NDArray[np.float64]:
-        return self._stats[INVSTD]
+        invstd: NDArray[np.float64] = self._stats[INVSTD]
+        return invstd
 
     @property
     def moments(self) -> Moments:
@@ -135,7 +137,7 @@ def batch_norm(
     else:
         _check.moments_match(moments, Moments, channels)
         mean, var = moments.mean, moments.var()
-    in_place = _check.out(out, given, "x", gamma=gamma, beta=beta)
+    in_place = _check.out(out, given, "x", (gamma, beta), ("gamma", "beta"))
     threads = _threads.resolve(num_threads, placed.size)
 
     y = _layout.target(out, placed)
@@ -195,16 +197,16 @@ def batch_norm_backward(
     >>> y, cache = fastbn.batch_norm(x, gamma=np.ones(1), eps=0)
     >>> dx, dgamma, dbeta = fastbn.batch_norm_backward(np.array([[1.0], [0.0], [0.0]]), cache)
     >>> dx.round(4)
-    array([[ 0.1984],
-           [-0.2480],
-           [ 0.0496]])
+    array([[ 0.1763],
+           [-0.2204],
+           [ 0.0441]])
     >>> dgamma.round(4), dbeta
     (array([-0.9258]), None)
     """
     _check.cache(cache, Cache)
     x, view, gamma = cache._x, cache._view, cache._gamma
     given = _check.gradient(dy, cache._shape, x.dtype)
-    if _check.out(out, given, "dy", also=x, gamma=gamma) and not _check.same_memory(out, given):
+    if _check.out(out, given, "dy", (gamma,), ("gamma",), also=x) and not _check.same_memory(out, given):
         cache._overwritten = True
     dy = _layout.beside(given, x)
     threads = _threads.resolve(num_threads, x.size)
@@ -268,11 +270,11 @@ def batch_norm_inference(
     mean = _check.required_vector(mean, "mean", channels)
     var = _check.required_vector(var, "var", channels)
     eps = _check.eps(eps)
-    _check.out(out, given, "x", gamma=gamma, beta=beta, mean=mean, var=var)
+    _check.out(out, given, "x", (gamma, beta, mean, var), ("gamma", "beta", "mean", "var"))
     threads = _threads.resolve(num_threads, placed.size)
 
     y = _layout.target(out, placed)
-    _forward(placed, y, view, gamma, beta, mean, var, np.empty((4, channels)), eps, threads)
+    _forward(placed, y, view, gamma, beta, mean, var, None, eps, threads)
     return _delivered(y, out)
 
 
@@ -314,12 +316,13 @@ def _forward(
     beta: NDArray[Any] | None,
     mean: NDArray[Any] | None,
     var: NDArray[Any] | None,
-    stats: NDArray[np.float64],
+    stats: NDArray[np.float64] | None,
     eps: float,
     threads: int,
 ) -> None:
     if not x.size:
-        stats[...] = 0.0
+        if stats is not None:
+            stats[...] = 0.0
         return
     kernel = _kernels.kernel
     work = np.empty(kernel.workspace(view, mean is None, x.itemsize, 1 if y is None else 2, threads))

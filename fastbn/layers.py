@@ -55,6 +55,17 @@ class BatchNorm:
     Notes
     -----
     The layer keeps the last batch for `backward` until the next forward. Copies and pickles leave it out.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbn
+    >>> bn = fastbn.BatchNorm(2)
+    >>> y = bn(np.array([[1.0, 10.0], [3.0, 30.0]]))
+    >>> dx = bn.backward(np.ones((2, 2)))
+    >>> bn.dbeta
+    array([2., 2.], dtype=float32)
+    >>> bn.running.mean
+    array([0.2, 2. ])
     """
 
     def __init__(

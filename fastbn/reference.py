@@ -66,12 +66,11 @@ def _centre(rows: Array) -> tuple[Array, Array]:
 
     The computed mean is wrong by a rounding of itself: 1e-10 standard deviations where mean/std is 1e6. The
     subtraction that follows is as exact as its result, so the mean of what it leaves is that error; the second
-    subtraction takes it away. A mean lies between the smallest and the largest value; saying so makes the mean of
-    equal values exactly that value, and what is left of a constant channel exactly 0.
+    subtraction takes it away. In a constant channel every step but the first is exact, and what is left is 0.
     """
     if rows.shape[1] == 0:
         return np.zeros(rows.shape[0]), rows
-    mean = np.clip(rows.mean(axis=1), rows.min(axis=1), rows.max(axis=1))
+    mean = rows.mean(axis=1)
     left = rows - mean[:, None]
     error = left.mean(axis=1)
     return mean + error, left - error[:, None]
@@ -98,9 +97,7 @@ def merge(a: Triple, b: Triple) -> Triple:
 
 
 @_silent
-def update_running(
-    mean: Array, var: Array, moments: Triple, momentum: float, unbiased: bool
-) -> tuple[Array, Array]:
+def update_running(mean: Array, var: Array, moments: Triple, momentum: float, unbiased: bool) -> tuple[Array, Array]:
     """Running mean and variance after one more batch: ``r + momentum * (new - r)``.
 
     `momentum` is the weight of the new value: 0 keeps r, 1 replaces it, both exactly and whatever the other holds.

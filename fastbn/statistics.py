@@ -27,6 +27,15 @@ class Moments:
     -----
     Moments of two batches merge into the moments of both, so that workers that each saw a part can normalize with
     the statistics of the whole: ``batch_norm(x, moments=mine.merge(theirs))``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbn
+    >>> mine, theirs = fastbn.moments(np.array([[1.0]])), fastbn.moments(np.array([[2.0], [6.0]]))
+    >>> mine.merge(theirs)
+    Moments(count=3, mean=[3.], m2=[14.])
+    >>> mine.merge(theirs).var(ddof=1)
+    array([7.])
     """
 
     __slots__ = ("_count", "_m2", "_mean")
@@ -119,6 +128,14 @@ class RunningStats:
     unbiased : bool, default True
         Average ``m2 / (n - 1)`` (Bessel's correction, as PyTorch, Chainer and Caffe) or ``m2 / n`` (as Keras, Flax
         and ONNX).
+
+    Examples
+    --------
+    >>> import numpy as np, fastbn
+    >>> running = fastbn.RunningStats(1, momentum=0.5)
+    >>> running.update(fastbn.moments(np.array([[1.0], [3.0]])))
+    >>> running.mean, running.var
+    (array([1.]), array([1.5]))
     """
 
     _stats: Moments

@@ -34,7 +34,7 @@ class Kernel(Protocol):
         beta: NDArray[Any] | None,
         mean: NDArray[Any] | None,
         var: NDArray[Any] | None,
-        stats: NDArray[Any],
+        stats: NDArray[Any] | None,
         work: NDArray[Any],
         eps: float,
         threads: int,

@@ -1,7 +1,8 @@
 # The algebra of one channel, in float64: lanes -> block, blocks -> channel, channel -> constants of the map.
 #
 # slots[block] holds three vectors of length `channels`: centre k, s = sum(x - k), q = sum((x - k)^2), with k the
-# first value of the channel in the block; for gradients s = sum(dy), q = sum(dy * (x - k)), with k the mean as x has it.
+# first value of the channel in the block; for gradients s = sum(dy), q = sum(dy * (x - k)), with k the mean rounded
+# to the dtype of x.
 
 cdef inline double *slot(const Job *job, Py_ssize_t block, int field) noexcept nogil:
     return job.slots + (block * 3 + field) * job.channels

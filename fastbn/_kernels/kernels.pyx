@@ -122,16 +122,32 @@ cdef void sweep_task(const Job *job, const floating *x, Py_ssize_t task, bint ma
         reduce(job, x, c0, c1, b0, b1, scratch)
 
 
+cdef void run_alone(const Job *job, const floating *x) noexcept nogil:
+    # the tasks of `run` one after the other, without the cost of a parallel region
+    cdef const Plan *p = &job.plan
+    cdef Py_ssize_t i, tasks = p.chunks if p.slab else p.groups * p.chunks
+    if p.slab:
+        for i in range(tasks):
+            slab_task(job, x, i, 0)
+        return
+    if job.reduce != NO_REDUCTION:
+        for i in range(tasks):
+            sweep_task(job, x, i, False, 0)
+        fold(job, 0, job.channels)
+    if job.map != NO_MAP:
+        for i in range(tasks):
+            sweep_task(job, x, tasks - 1 - i, True, 0)
+
+
 cdef void run(const Job *job, const floating *x) noexcept nogil:
     cdef const Plan *p = &job.plan
     cdef Py_ssize_t i, tasks = p.chunks if p.slab else p.groups * p.chunks
     cdef Py_ssize_t folds = ceil_div(job.channels, FOLD)
-    cdef bint team = job.threads > 1
     if p.slab:
-        for i in prange(tasks, schedule="dynamic", num_threads=job.threads, use_threads_if=team):
+        for i in prange(tasks, schedule="dynamic", num_threads=job.threads):
             slab_task(job, x, i, threadid())
         return
-    with parallel(num_threads=job.threads, use_threads_if=team):
+    with parallel(num_threads=job.threads):
         if job.reduce != NO_REDUCTION:
             for i in prange(tasks, schedule="dynamic"):
                 sweep_task(job, x, i, False, threadid())
@@ -141,6 +157,13 @@ cdef void run(const Job *job, const floating *x) noexcept nogil:
             # last block first: its values are the likeliest to be in cache still
             for i in prange(tasks, schedule="dynamic"):
                 sweep_task(job, x, tasks - 1 - i, True, threadid())
+
+
+cdef void start(const Job *job, const floating *x) noexcept nogil:
+    if job.threads > 1:
+        run(job, x)
+    else:
+        run_alone(job, x)
 
 
 cdef const double *widened(cnp.ndarray v, double *room):
@@ -164,7 +187,7 @@ cdef Plan cut(tuple view, bint reducing, int itemsize, int arrays, int threads):
     return p
 
 
-cdef void start(Job *job, cnp.ndarray x, tuple view, int arrays, int threads):
+cdef void prepare(Job *job, cnp.ndarray x, tuple view, int arrays, int threads):
     job.outer, job.channels, job.inner = view
     job.x = cnp.PyArray_DATA(x)
     job.threads = threads
@@ -183,15 +206,15 @@ cdef void finish(Job *job, cnp.ndarray x, cnp.ndarray out, double *room):
         job.stream = bytes >= STREAM_MIN and job.out != job.x and job.out != job.dy
     with nogil:
         if itemsize == sizeof(float):
-            run(job, <const float *> job.x)
+            start(job, <const float *> job.x)
         else:
-            run(job, <const double *> job.x)
+            start(job, <const double *> job.x)
 
 
 def workspace(tuple view, bint reducing, int itemsize, int arrays, int threads):
     """Length of the float64 workspace of a call on `arrays` arrays (x and y; x, dy and dx)."""
     cdef Plan p = cut(view, reducing, itemsize, arrays, threads)
-    return (4 + 3 * p.blocks * reducing) * view[1] + (p.scratch * threads + LINE) // <Py_ssize_t> sizeof(double)
+    return (8 + 3 * p.blocks * reducing) * view[1] + (p.scratch * threads + LINE) // <Py_ssize_t> sizeof(double)
 
 
 def plan(tuple view, bint reducing, int itemsize, int arrays, int threads):
@@ -203,19 +226,20 @@ def forward(cnp.ndarray x, cnp.ndarray y, tuple view, cnp.ndarray gamma, cnp.nda
             cnp.ndarray mean, cnp.ndarray var, cnp.ndarray stats, cnp.ndarray work, double eps, int threads):
     """y = gamma * (x - mean) * invstd + beta; without `mean`, the statistics of x. Without y, these alone.
 
-    stats, (4, channels) float64, receives mean, its low part, m2 (var, where given) and invstd.
+    stats, (4, channels) float64 or None, receives mean, its low part, m2 (var, where given) and invstd.
     """
     cdef Job job
     cdef const double *given
     cdef double *room = <double *> cnp.PyArray_DATA(work)
-    cdef double *s = <double *> cnp.PyArray_DATA(stats)
+    cdef double *s
     cdef Py_ssize_t c
     memset(&job, 0, sizeof(Job))
     job.reduce = MOMENTS if mean is None else NO_REDUCTION
     job.map = NO_MAP if y is None else AFFINE
-    start(&job, x, view, 1 if y is None else 2, threads)
+    prepare(&job, x, view, 1 if y is None else 2, threads)
     job.gamma = widened(gamma, room)
     job.beta = widened(beta, room + job.channels)
+    s = room + 4 * job.channels if stats is None else <double *> cnp.PyArray_DATA(stats)
     job.mean = s
     job.mean_lo = s + job.channels
     job.m2 = s + 2 * job.channels
@@ -228,7 +252,7 @@ def forward(cnp.ndarray x, cnp.ndarray y, tuple view, cnp.ndarray gamma, cnp.nda
         for c in range(job.channels):
             job.m2[c] = given[c]
             job.invstd[c] = 1.0 / sqrt(given[c] + eps)
-    finish(&job, x, y, room + 4 * job.channels)
+    finish(&job, x, y, room + 8 * job.channels)
 
 
 def backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, tuple view, cnp.ndarray gamma,
@@ -241,7 +265,7 @@ def backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, tuple view, cnp.ndar
     job.reduce = GRADS
     job.map = GRADIENT
     job.frozen = frozen
-    start(&job, x, view, 3, threads)
+    prepare(&job, x, view, 3, threads)
     job.gamma = widened(gamma, room)
     job.dy = cnp.PyArray_DATA(dy)
     job.mean = s
@@ -249,7 +273,7 @@ def backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, tuple view, cnp.ndar
     job.invstd = s + 3 * job.channels
     job.sum_dyxhat = <double *> cnp.PyArray_DATA(sums)
     job.sum_dy = job.sum_dyxhat + job.channels
-    finish(&job, x, dx, room + 4 * job.channels)
+    finish(&job, x, dx, room + 8 * job.channels)
 
 
 def add(cnp.ndarray dst, cnp.ndarray a, cnp.ndarray b, int threads):

@@ -75,7 +75,8 @@ cdef inline void row_affine(
 
 cdef inline void row_gradient(
     floating *dx, const floating *x, const floating *dy, Py_ssize_t n,
-    floating hi, floating lo, floating ghi, floating glo, floating slope, floating scale, bint frozen, bint stream, Py_ssize_t ahead
+    floating hi, floating lo, floating ghi, floating glo, floating slope, floating scale,
+    bint frozen, bint stream, Py_ssize_t ahead
 ) noexcept nogil:
     # dx = gradient(x, dy);  frozen: dx = dy * scale
     cdef floating t[LANES]

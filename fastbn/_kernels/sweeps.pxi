@@ -95,14 +95,17 @@ cdef inline void centres(
 cdef inline void fold_columns(
     double *total, const double *v, Py_ssize_t channels, Py_ssize_t inner, Py_ssize_t tile
 ) noexcept nogil:
-    # total[c] = sum of the columns of channel c in every row of the tile
+    # total[c] = sum of the columns of channel c, row after row of the tile
     cdef Py_ssize_t c, t
-    for c in range(channels):
-        total[c] = sum_lanes(v + c * inner, inner) if inner > 1 else v[c]
-    for t in range(1, tile):
+    memset(total, 0, channels * sizeof(double))
+    for t in range(tile):
+        if inner == 1:
+            for c in range(channels):
+                total[c] += v[c]
+        else:
+            for c in range(channels):
+                total[c] += sum_lanes(v + c * inner, inner)
         v += channels * inner
-        for c in range(channels):
-            total[c] += sum_lanes(v + c * inner, inner) if inner > 1 else v[c]
 
 
 cdef inline void sum_columns(
