@@ -29,6 +29,7 @@ def headline(threads: int) -> str:
 
 def check() -> int:
     print(headline(config.get_num_threads()))
+    print("batches of many shapes, channels first and last, mean/std from 0 to 1e6, against fastbn.reference")
     claims = selfcheck()
     width = max(len(claim.name) for claim in claims)
     print(f"{'':{width}}  {'worst':>8}  {'':16}  {'bound':>6}")
@@ -45,13 +46,14 @@ def check() -> int:
 
 
 def bench(quick: bool, as_json: bool = False, threads: int | None = None) -> int:
-    cases, seconds = (_bench.QUICK, 2.0) if quick else (_bench.FULL, 3.0)
+    cases, seconds = (_bench.QUICK, _bench.SECONDS_QUICK) if quick else (_bench.FULL, _bench.SECONDS_FULL)
     if as_json:
         records = list(_bench.bench(cases, threads, seconds))
         print(json.dumps({"config": config.show_config("dicts"), "results": records}, indent=1))
         return 0
     print(headline(_threads.resolve(threads, LARGE)))
-    print("float32, best of many runs. Of copy: time of a copy of x to y (backward: of x + dy to dx) / time of fastbn")
+    print("float32; best of many runs, for which the machine should be idle but for this program")
+    print("of copy: the time of a streaming copy of x to y (backward: of x + dy to dx) divided by that of fastbn")
     print(f"{'':4}  {'shape':18}  {'pass':9}  {'ms':>8}  {'NumPy ms':>8}  {'ratio':>6}  {'of copy':>7}")
     for record in _bench.bench(cases, threads, seconds):
         print(row(record), flush=True)

@@ -12,8 +12,9 @@ import numpy as np
 from fastbn import _kernels, _threads
 from fastbn._plain import Plain
 from fastbn._progress import progress
-from fastbn.functional import batch_norm, batch_norm_backward, batch_norm_inference
+from fastbn.functional import batch_norm, batch_norm_backward, batch_norm_inference, moments
 
+SECONDS_QUICK, SECONDS_FULL = 1.5, 3.0  # of timing for one case
 BURST = 0.005  # seconds that one call is repeated for before it is the next one's turn
 LAYOUTS = {"NC": 1, "NCHW": 1, "NHWC": -1}  # and their channel axis
 
@@ -81,6 +82,9 @@ class Batch:
             self.x, self.mean, self.var, self.gamma, self.beta,
             channel_axis=self.axis, out=self.out, num_threads=self.threads,
         )  # fmt: skip
+
+    def moments(self) -> None:
+        moments(self.x, channel_axis=self.axis, num_threads=self.threads)
 
     def plain_inference(self) -> None:
         self.plain.inference(self.mean, self.var)

@@ -7,7 +7,7 @@ kind or dtype, ValueError for the wrong value, with the name, what was expected 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +161,7 @@ def positive_int(value: Any, name: str) -> int:
 def whole_number(value: Any, name: str) -> int:
     """An integer from 0 on; a float or a 0-d array that holds one will do."""
     n = real(value, name)
-    if not (n >= 0 and n == math.floor(n)):
+    if not (n >= 0 and n.is_integer()):
         raise ValueError(f"{name} must be a whole number from 0 on, got {value}")
     return int(n)
 
@@ -254,9 +254,10 @@ def layer_channels(x: Any, channel_axis: int, channels: int) -> None:
 
 
 def state_keys(state: Any, expected: tuple[str, ...]) -> None:
-    if not isinstance(state, Iterable) or set(state) != set(expected):
-        got = sorted(state) if isinstance(state, Iterable) else type(state).__name__
-        raise ValueError(f"state must have the keys {', '.join(expected)}, got {got}")
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a mapping, got {type(state).__name__}")
+    if set(state) != set(expected):
+        raise ValueError(f"state must have the keys {', '.join(expected)}, got {', '.join(map(str, state))}")
 
 
 def cache(value: Any, kind: type) -> None:

@@ -143,6 +143,7 @@ def batch_norm(
     y = _layout.target(out, placed)
     stats = np.empty((4, channels))
     _forward(placed, y, view, gamma, beta, mean, var, stats, eps, threads)
+    stats.setflags(write=False)
     cache = Cache()
     cache._x = placed
     cache._view = view

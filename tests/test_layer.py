@@ -166,7 +166,7 @@ def test_backward_before_forward(dy):
         (lambda bn, x: bn(x[0, :, 0]), ValueError, r"x must have at least 2 dimensions, .* got shape \(3,\)"),
         (lambda bn, x: bn(x[:1, :, :1]), ValueError, r"Expected more than 1 value per channel .* \(1, 3, 1\)"),
         (lambda bn, x: bn(x[:0]), ValueError, r"Expected more than 1 value per channel .* \(0, 3, 6\)"),
-        (lambda bn, x: bn(x.astype(int)), TypeError, "x must be float32 or float64, got int64"),
+        (lambda bn, x: bn(x.astype(np.int64)), TypeError, "x must be float32 or float64, got int64"),
         (lambda bn, x: bn(x, out=np.empty(3)), ValueError, "out must have the shape of x"),
         (lambda bn, x: bn(x, out=np.empty(x.shape)), TypeError, "out must have dtype float32, got float64"),
     ],
@@ -193,7 +193,7 @@ def test_a_forward_that_raises_changes_nothing(x, dy, call, error, text, affine)
         ({"momentum": 2}, ValueError, "momentum must be from 0 to 1, or None, got 2"),
         ({"channel_axis": 1.0}, TypeError, "channel_axis must be an integer, got float"),
         ({"dtype": np.float16}, TypeError, "dtype must be float32 or float64, got float16"),
-        ({"dtype": int}, TypeError, "dtype must be float32 or float64, got int64"),
+        ({"dtype": np.int64}, TypeError, "dtype must be float32 or float64, got int64"),
     ],
 )
 def test_errors_of_the_constructor(arguments, error, text):

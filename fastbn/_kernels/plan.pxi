@@ -17,7 +17,7 @@ cdef enum:
     BLOCKS = 128                # ... and how many blocks there should be, between these bounds
     TASKS = 8                   # tasks a thread should have, so that a slow core can be helped
     FOLD = 256                  # channels folded by one task
-    SLAB = 393216               # bytes of a slab that stay in a core's L2 between the two sweeps
+    SLAB = 524288               # bytes of a slab that stay in a core's L2 between the two sweeps
     SLAB_MAX = 8388608          # a channel larger than this is swept twice from memory
     RUN_MIN = 512               # bytes; shorter runs waste what memory delivers
     STREAM_MIN = 4194304        # bytes of an output that is better written past the caches
