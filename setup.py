@@ -31,9 +31,9 @@ TARGETS = {
     "avx2": ["-mavx2", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mprefer-vector-width=512"],
 }
-X86_64 = "#ifndef __x86_64__\n#error not x86-64\n#endif\n#include <immintrin.h>\nint main(void) { return 0; }"
-EMPTY = "int main(void) { return 0; }"
-OPENMP = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
+X86_64 = "#ifndef __x86_64__\n#error not x86-64\n#endif\n#include <immintrin.h>\nint check(void) { return 0; }"
+EMPTY = "int check(void) { return 0; }"
+OPENMP = "#include <omp.h>\nint check(void) { return omp_get_max_threads() < 1; }"
 
 
 class BuildExt(build_ext):
@@ -80,13 +80,13 @@ class BuildExt(build_ext):
         return []
 
     def accepts(self, program, flags):
-        """True if this build's compiler and linker make an executable of the program."""
+        """True if this build's compiler and linker, with CC, CFLAGS and LDFLAGS, make a library of the program."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "check.c")
             source.write_text(program + "\n")
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
-                self.compiler.link_executable(objects, "check", output_dir=folder, extra_postargs=flags)
+                self.compiler.link_shared_object(objects, str(Path(folder, "check.so")), extra_postargs=flags)
             except (CompileError, LinkError):
                 return False
         return True

@@ -171,6 +171,8 @@ def real(value: Any, name: str) -> float:
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     try:
         return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
 
@@ -235,6 +237,13 @@ def moments_match(value: Any, kind: type, channels: int) -> None:
         raise TypeError(f"moments must be a Moments, got {type(value).__name__}")
     if len(value.mean) != channels:  # type: ignore[attr-defined]
         raise ValueError(f"moments must have {channels} channels, got {len(value.mean)}")  # type: ignore[attr-defined]
+
+
+def constants(value: Any, kind: type, channels: int) -> None:
+    """Moments to normalize with."""
+    moments_match(value, kind, channels)
+    if value.count < 1:
+        raise ValueError(f"moments must have a count of at least 1, got {value.count}")
 
 
 def ddof(value: Any, count: int) -> None:

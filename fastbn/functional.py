@@ -135,7 +135,7 @@ def batch_norm(
     if moments is None:
         _check.trainable(given.shape, view)
     else:
-        _check.moments_match(moments, Moments, channels)
+        _check.constants(moments, Moments, channels)
         mean, var = moments.mean, moments.var()
     in_place = _check.out(out, given, "x", (gamma, beta), ("gamma", "beta"))
     threads = _threads.resolve(num_threads, placed.size)
