@@ -1,4 +1,4 @@
-"""Any memory layout gives the results of the C-contiguous copy; dense ones without a copy, all others through one."""
+"""Any layout gives the results of the C-contiguous array; dense ones without a copy, others through one."""
 
 import tracemalloc
 from itertools import permutations
@@ -41,10 +41,10 @@ def memory_order(a):
 # Dense memory
 
 
-@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5), (3, 4, 2, 5), (2, 3, 4, 3, 2)], ids=lambda s: f"{len(s)}-D")
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5), (3, 4, 2, 5), (2, 3, 4, 3, 2)], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_order_of_axes_and_every_channel_axis(rng, shape, dtype):
-    """A transposed view is the array that it is a view of, to the bit, and its results have the same layout."""
+    """A transposed view gives the bits of the array that it is a view of, and its results have its layout."""
     for axis in range(len(shape)):
         x, dy, gamma, beta = problem(rng, shape, axis, dtype)
         want = everything(x, dy, gamma, beta, axis)
@@ -70,7 +70,7 @@ def test_every_order_is_the_definition(target, rng, order, dtype):
     assert_grad(dx, reference.batch_norm_backward(dy, cache)[0], dtype)
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(list(permutations(range(3)))))
 def test_dy_in_another_order_than_x(rng, order):
     x, dy, gamma, beta = problem(rng, (4, 3, 5), 1)
     want = everything(x, dy, gamma, beta, 1)
@@ -93,25 +93,11 @@ def test_axes_of_length_one_have_no_stride(rng, shape):
         assert_equal_results(got, want)
 
 
-def test_out_is_x_whatever_the_strides_of_axes_of_length_one(rng):
-    x = rng.standard_normal((4, 1, 5))
-    want = fastbn.batch_norm(x)[0]
-    out = x.reshape(4, 5)[:, None, :]
-    y, cache = fastbn.batch_norm(x, out=out)
-    assert_same_bits(x, want)
-    with pytest.raises(RuntimeError, match="overwrote"):
-        fastbn.batch_norm_backward(want, cache)
-
-
 # Everything else
 
 
 def gaps(a):
     return np.repeat(a, 2, axis=-1)[..., ::2]
-
-
-def gaps_in_front(a):
-    return np.concatenate([a, a])[: len(a) * 2 : 2] if False else np.repeat(a, 3, axis=0)[::3]
 
 
 def unaligned(a):
@@ -143,7 +129,7 @@ def far_apart(a):
 
 COPIED = {
     "gaps in the last axis": gaps,
-    "gaps in the first axis": gaps_in_front,
+    "gaps in the first axis": lambda a: np.repeat(a, 3, axis=0)[::3],
     "gaps within": lambda a: np.concatenate([a, a], axis=1)[:, : a.shape[1]],
     "reversed": lambda a: a[::-1].copy()[::-1],
     "reversed everywhere": lambda a: np.flip(np.flip(a).copy()),
@@ -287,6 +273,6 @@ def test_vectors_of_any_layout(rng, make):
 @pytest.mark.parametrize("dtype", [object, complex, int, "U3", "M8[s]", [("a", np.float32)], "V4"])
 def test_arrays_of_anything_else_are_refused(dtype):
     x = np.zeros((4, 3), dtype)
-    for call in (fastbn.batch_norm, fastbn.moments, lambda x: fastbn.batch_norm_inference(x, [0.0] * 3, [1.0] * 3)):
+    for call in (fastbn.batch_norm, fastbn.moments, fastbn.BatchNorm(3)):
         with pytest.raises(TypeError, match=r"^x must be float32 or float64, got "):
             call(x)

@@ -114,8 +114,8 @@ def test_threadpoolctl_is_honoured():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this platform has no affinity masks")
 def test_affinity_is_honoured():
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import fastbn; print(fastbn.get_num_threads())"
-    assert fresh(code) == "1"
+    confine = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    assert fresh(f"{confine}; import fastbn; print(fastbn.get_num_threads())") == "1"
 
 
 @pytest.mark.parametrize(
