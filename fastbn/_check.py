@@ -132,8 +132,13 @@ def out(
 
 def same_memory(a: Any, b: NDArray[Any]) -> bool:
     """Whether element i of a is element i of b."""
-    return a is b or (
-        a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides and a.dtype == b.dtype
+    if a is b:
+        return True
+    steps = zip(a.strides, b.strides, a.shape, strict=True)
+    return (
+        a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+        and a.dtype == b.dtype
+        and all(s == t or n == 1 for s, t, n in steps)
     )
 
 

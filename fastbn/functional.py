@@ -207,10 +207,11 @@ def batch_norm_backward(
     _check.cache(cache, Cache)
     x, view, gamma = cache._x, cache._view, cache._gamma
     given = _check.gradient(dy, cache._shape, x.dtype)
-    if _check.out(out, given, "dy", (gamma,), ("gamma",), also=x) and not _check.same_memory(out, given):
+    in_place = _check.out(out, given, "dy", (gamma,), ("gamma",), also=x)
+    threads = _threads.resolve(num_threads, x.size)
+    if in_place and not _check.same_memory(out, given):
         cache._overwritten = True
     dy = _layout.beside(given, x)
-    threads = _threads.resolve(num_threads, x.size)
 
     dx = _layout.target(out, x)
     sums = np.empty((2, view[1]))
@@ -324,6 +325,8 @@ def _forward(
     if not x.size:
         if stats is not None:
             stats[...] = 0.0
+            if mean is not None and var is not None:
+                stats[MEAN], stats[M2], stats[INVSTD] = mean, var, 1.0 / np.sqrt(var + eps)
         return
     kernel = _kernels.kernel
     work = np.empty(kernel.workspace(view, mean is None, x.itemsize, 1 if y is None else 2, threads))

@@ -109,6 +109,7 @@ TYPE_ERRORS = [
     ("weight must be an array of real numbers, got complex128", lambda g: g.load(weight=g.vector + 0j)),
     ("moments must be a Moments, got tuple", lambda g: g.forward(moments=(6, 0, 1))),
     ("moments must be a Moments, got NoneType", lambda g: g.moments.merge(None)),
+    ("state must be a mapping, got NoneType", lambda g: g.layer.load_state_dict(None)),
     ("ddof must be a number, got str", lambda g: g.moments.var(ddof="1")),
     ("cache must be the Cache that batch_norm returned, got Moments", lambda g: g.backward(cache=g.moments)),
 ]
@@ -138,6 +139,10 @@ VALUE_ERRORS = [
     ("eps must be finite and not negative, got -1e-05", lambda g: g.forward(eps=-1e-5)),
     ("eps must be finite and not negative, got nan", lambda g: g.inference(eps=np.nan)),
     ("eps must be finite and not negative, got inf", lambda g: fastbn.BatchNorm(3, eps=np.inf)),
+    (
+        "moments must have a count of at least 1, got 0",
+        lambda g: g.forward(moments=fastbn.Moments(0, np.zeros(3), np.zeros(3))),
+    ),
     ("num_threads must be at least 1, got 0", lambda g: g.forward(num_threads=0)),
     ("num_threads must be at least 1, got 0", lambda g: g.backward(num_threads=0, out=g.x)),
     ("num_threads must be at most 1024, got 1025", lambda g: g.forward(num_threads=1025)),
@@ -167,8 +172,7 @@ VALUE_ERRORS = [
         "num_batches_tracked must be a whole number from 0 on, got -1",
         lambda g: g.load(weight=2 * g.vector, num_batches_tracked=-1),
     ),
-    (f"{KEYS} ['bias']", lambda g: g.layer.load_state_dict({"bias": g.vector})),
-    (f"{KEYS} NoneType", lambda g: g.layer.load_state_dict(None)),
+    (f"{KEYS} bias", lambda g: g.layer.load_state_dict({"bias": g.vector})),
     ("x must have 3 channels at axis 1, got shape (3, 6)", lambda g: g.layer(g.x.T)),
 ]
 
