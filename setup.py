@@ -58,6 +58,10 @@ class BuildExt(build_ext):
             ext.extra_link_args = openmp * gnu + strip
         self.generate_c()
         super().build_extensions()
+        if not self.inplace:
+            # `pip install . && python -m fastbn` imports the package of this folder, not the installed one:
+            # the modules must lie here too. (Neither wheel nor sdist takes them from here.)
+            self.copy_extensions_to_source()
 
     def generate_c(self):
         """C files in build/; all anew after a build with other flags, so that none of its objects stays."""
