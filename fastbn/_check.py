@@ -113,7 +113,7 @@ def out(
         raise TypeError(f"out must have dtype {like.dtype.newbyteorder('=')}, got {target.dtype}")
     if not target.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
-    if 0 in target.strides and any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
+    if target.size and 0 in target.strides and any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
         raise ValueError(f"out must not repeat memory, got strides {target.strides}")
     if runtime.apart(target, (like, also, *others)):
         return False

@@ -209,7 +209,7 @@ def batch_norm_backward(
     given = _check.gradient(dy, cache._shape, x.dtype)
     in_place = _check.out(out, given, "dy", (gamma,), ("gamma",), also=x)
     threads = _threads.resolve(num_threads, x.size)
-    if in_place and not _check.same_memory(out, given):
+    if in_place and _check.same_memory(out, x):
         cache._overwritten = True
     dy = _layout.beside(given, x)
 
