@@ -113,8 +113,9 @@ def out(
         raise TypeError(f"out must have dtype {like.dtype.newbyteorder('=')}, got {target.dtype}")
     if not target.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
-    if target.size and 0 in target.strides and any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
-        raise ValueError(f"out must not repeat memory, got strides {target.strides}")
+    strides = target.strides
+    if 0 in strides and target.size and any(s == 0 and n > 1 for s, n in zip(strides, target.shape, strict=True)):
+        raise ValueError(f"out must not repeat memory, got strides {strides}")
     if runtime.apart(target, (like, also, *others)):
         return False
     for other, values in zip(names, others, strict=True):
