@@ -32,7 +32,7 @@ def default() -> int:
         n = runtime.openmp_max_threads()
         if "OMP_NUM_THREADS" not in os.environ:
             n = min(n, affinity(), quota())
-    return runtime.team(n) if n > 1 else 1
+    return runtime.allowed(n)
 
 
 def resolve(num_threads: int | None, size: int) -> int:

@@ -71,12 +71,16 @@ def openmp_max_threads():
     return omp_get_max_threads()
 
 
-def team(int n):
+def allowed(int n):
     """n, or 1 where a region of several threads would hang or could not be: OpenMP's threads do not survive a fork."""
+    return 1 if n <= 1 or orphaned or not fastbn_openmp else n
+
+
+def team(int n):
+    """As `allowed`, for a region that is opened next."""
     global opened
-    if n <= 1 or orphaned or not fastbn_openmp:
-        return 1
-    opened = True
+    n = allowed(n)
+    opened = opened or n > 1
     return n
 
 
