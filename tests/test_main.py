@@ -196,6 +196,14 @@ def test_info(capsys):
     assert printed == capsys.readouterr().out
 
 
+def test_a_reader_that_leaves_is_no_traceback():
+    command = [sys.executable, "-m", "fastbn", "info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
