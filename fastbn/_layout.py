@@ -35,7 +35,7 @@ def place(x: NDArray[Any], channel_axis: int) -> tuple[NDArray[Any], View]:
 
 
 def memory_order(x: NDArray[Any]) -> list[int]:
-    """Axes from the slowest in memory to the fastest; axes of length 1 stay where they are told apart by nothing."""
+    """Axes from the slowest in memory to the fastest. Where an axis of length 1 comes does not matter."""
     return sorted(range(x.ndim), key=lambda i: -abs(x.strides[i]))
 
 

@@ -326,7 +326,8 @@ def _forward(
         if stats is not None:
             stats[...] = 0.0
             if mean is not None and var is not None:
-                stats[MEAN], stats[M2], stats[INVSTD] = mean, var, 1.0 / np.sqrt(var + eps)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    stats[MEAN], stats[M2], stats[INVSTD] = mean, var, 1.0 / np.sqrt(var + eps)
         return
     kernel = _kernels.kernel
     work = np.empty(kernel.workspace(view, mean is None, x.itemsize, 1 if y is None else 2, threads))

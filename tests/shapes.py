@@ -32,7 +32,3 @@ LARGE = {
     "streamed joined rows": ((400001, 3), 1),
 }
 ALL = SMALL | LARGE
-
-
-def channels(shape, axis):
-    return shape[axis]

@@ -13,7 +13,7 @@ TOLERANCE = {
     ("mean", np.float64): 1e-14,
     # variance, relative. float64 sums of squares shifted by a value at most sqrt(n) std away.
     ("var", np.float32): 1e-7,
-    ("var", np.float64): 1e-11,
+    ("var", np.float64): 1e-13,
     # dx, dgamma, dbeta: relative to the largest of the vector. float32: (x - mean) and the map round in float32.
     ("grad", np.float32): 2e-6,
     ("grad", np.float64): 1e-13,

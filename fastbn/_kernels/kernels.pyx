@@ -8,9 +8,9 @@ takes a group of channels through all three while their values are in cache: one
 Otherwise all blocks are reduced, then folded, then mapped. Sums are formed per block and merged in block order,
 so neither way, nor any number of threads, changes a bit.
 
-What limits many threads: tasks of a slab sweep are groups (channels / group, at most 4 per thread asked for),
-tasks of the other are blocks (up to 128 of a matrix; one per 65536 values of a long channel), and between its two
-sweeps stands a fold of 24 bytes x blocks x channels, shared out by 256 channels.
+What limits many threads: a slab sweep has no more tasks than groups of channels, so with fewer than two groups a
+thread the other traversal is taken; its tasks are blocks (about 128 of a matrix; one per 65536 values of a long
+channel), and between its two sweeps stands a fold of 24 bytes x blocks x channels, shared out by 256 channels.
 """
 cimport numpy as cnp
 from cython cimport floating

@@ -26,7 +26,7 @@ cdef enum:
 cdef struct Plan:
     bint by_rows                # runs of one channel (rows.pxi), else columns (columns.pxi)
     Py_ssize_t tile             # rows joined into one wide row (columns only)
-    Py_ssize_t rows             # wide rows, without
+    Py_ssize_t rows             # full wide rows
     Py_ssize_t leftover         # the rows that fill no wide one
     Py_ssize_t block_rows       # wide rows of one block
     Py_ssize_t segments         # pieces of one run (runs only)
